@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 from hyps.runtime.bundle.manifest import Manifest, Step
 from hyps.runtime.device.process_memory import CodePages, give_back_heap, memory
-from hyps.runtime.errors import BudgetError, DeviceError
-from hyps.runtime.execution.activation_arena import ActivationArena, claim_arena
+from hyps.runtime.errors import BudgetError
+from hyps.runtime.execution.held_memory import HeldMemory
 from hyps.runtime.execution.input_checks import check_inputs
 from hyps.runtime.execution.interface import ActivationArenaFull, OrtInterface, SessionOpener, default_interface
 from hyps.runtime.execution.ready_step import ReadyStep
-from hyps.runtime.execution.session_pool import SessionPool
 from hyps.runtime.execution.tensor import TensorValue
-from hyps.runtime.execution.weight_residency import NO_ENDS, WeightResidency
+from hyps.runtime.execution.weight_residency import NO_ENDS
 from hyps.runtime.execution.weights_check import WeightsCheck
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 Outputs = dict[str, TensorValue]
 #: A session of fewer operators, and fewer tensors, leave less than 0.5 MB of the heap free between blocks in use.
 _MANY = 32
-#: The inferences that show what a process takes by the plan.
-_MEASURED = 2
 
 
 class Executor:
@@ -65,18 +62,23 @@ class Executor:
         self.manifest = manifest
         self.threads = threads or min(manifest.target.threads, os.cpu_count() or 1)
         self.interface = interface or default_interface()
-        self._bundle, self._opener, self._check = bundle, opener or self.interface.open_session, check
-        self._arena: ActivationArena | None = None
+        self._check = check
         #: Whether activations did not fit into the planned arena.
         self.outgrew_arena = False
-        self._is_alone = is_alone and manifest.streams_weights and not manifest.video
         #: The inferences that ran every step.
-        self._inferences = self._spare_bytes = 0
-        self._is_measured = False
-        self._predicted_bytes = max(step.peak_bytes for step in manifest.steps)
-        self._place(manifest.steps, verify=verify)
+        self._inferences = 0
+        self._memory = HeldMemory(
+            bundle,
+            manifest,
+            self.threads,
+            self.interface,
+            opener or self.interface.open_session,
+            verify=verify,
+            is_alone=is_alone,
+        )
         self._first_session = next((index for index, step in enumerate(manifest.steps) if not step.rows), None)
-        self._opened_before = 0
+        #: The session pool, and the sessions it had opened, when code pages were given back last.
+        self._trimmed_at = (self._memory.sessions, 0)
         uses = [step.session.uses_arena for step in manifest.steps]
         #: The steps with the arena that one without it follows.
         self._leaves_arena = {index for index, own in enumerate(uses) if own and not uses[(index + 1) % len(uses)]}
@@ -87,56 +89,13 @@ class Executor:
         self._code = CodePages()
         self.trim()
         self.interface.start()
-        if manifest.activations:
-            self._arena = claim_arena(self, manifest.activations, self.interface.register_arena)
-            self._sessions.has_arena = self._arena is not None
+        self._memory.claim_arena()
         self.trim()
-
-    def _place(self, steps: Sequence[Step], *, verify: bool) -> None:
-        """Hold sessions and weights as these steps say; nothing is open or resident yet."""
-        self._sessions = SessionPool(self._bundle, steps, self.threads, self._opener, verify=verify)
-        self._sessions.has_arena = self.has_arena
-        self._residency = WeightResidency(
-            self._bundle,
-            steps,
-            huge=self.manifest.huge_pages,
-            verify=verify,
-            keep_cached=self.manifest.is_stock
-            or _is_available(self.manifest.budget_bytes + sum(step.read_bytes for step in self.manifest.steps)),
-        )
-        self._opened_before = 0
-
-    def _use_spare_memory(self) -> None:
-        """Before the third inference: keep more in memory where the first two took less than predicted.
-
-        Files were checked by then. Should it have been too much, the next two inferences show it: then go back to the plan.
-        Those that end at an exit show nothing, as the steps that take most may come after it.
-        """
-        if self._inferences == _MEASURED and not self._is_measured:
-            from hyps.runtime.bundle.spare_memory import enlarged_steps, spare_bytes  # no first inference needs it
-
-            self._is_measured = True
-            self._spare_bytes = spare_bytes(self.manifest, memory().peak_bytes)
-            if self._spare_bytes:
-                self._place_again(enlarged_steps(self.manifest, self._spare_bytes))
-        elif self._spare_bytes and self._inferences <= 2 * _MEASURED and memory().peak_bytes > self._predicted_bytes:
-            self._keep_to_plan()
-
-    def _keep_to_plan(self) -> None:
-        """Hold from now on no more than the plan says."""
-        if self._spare_bytes:
-            self._place_again(self.manifest.steps)
-        self._spare_bytes, self._is_alone = 0, False
-
-    def _place_again(self, steps: Sequence[Step]) -> None:
-        self._sessions.close()
-        self._residency.close()
-        self._place(steps, verify=False)
 
     @property
     def has_arena(self) -> bool:
         """Whether activations are in the arena that the manifest asks for."""
-        return self._arena is not None
+        return self._memory.arena is not None
 
     def trim(self) -> None:
         """Give back the resident pages that no step needs (see `CodePages`)."""
@@ -144,23 +103,18 @@ class Executor:
 
     def room_bytes(self) -> int:
         """Return what is left of the budget between two inferences; bytes that are being read ahead count as resident."""
-        pending = self._residency.pending_bytes()  # read first: pending bytes become resident, never the reverse
+        pending = self._memory.residency.pending_bytes()  # read first: pending bytes become resident, never the reverse
         self.trim()
         return self.manifest.budget_bytes - pending - memory().resident_bytes
 
     def make_room(self) -> None:
         """Give back, between two inferences, everything that can be read again."""
-        self._keep_to_plan()
-        self._residency.release()
-        if self._arena:
-            self._sessions.close()
-            self._arena.renew()
+        self._memory.give_back()
         self.trim()
 
     def close(self) -> None:
         """Give back sessions, weights and code pages; the executor cannot run afterwards."""
-        self._give_up_arena()
-        self._residency.close()
+        self._memory.close()
         self.trim()
 
     def run(
@@ -181,14 +135,13 @@ class Executor:
         ``/proc`` a step), else with None. ``again`` announces another inference: its first weights are then read while the
         last step runs. Raises `InputError` for a missing or unknown input, another dtype or another shape.
         """
-        if self._sessions.direct and not profile and exits is None:
+        if self._memory.sessions.direct and not profile and exits is None:
             with suppress(ActivationArenaFull):
-                if (direct := self._sessions.direct.run(inputs)) is not None:
+                if (direct := self._memory.sessions.direct.run(inputs)) is not None:
                     step_done(None)
                     return direct
         check_inputs(self.manifest, inputs)
-        if self._is_alone:
-            self._use_spare_memory()
+        self._memory.use_spare(self._inferences)
         return self._within_arena(partial(self._run, inputs, step_done, again=again, profile=profile, exits=exits))
 
     def go_on(self, held: Mapping[str, TensorValue], after_step: int, exits: ExitRun, *, again: bool = False) -> Outputs:
@@ -202,7 +155,8 @@ class Executor:
         with suppress(ActivationArenaFull):
             return run()
         self.outgrew_arena = True
-        self._give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
+        self._memory.give_up_arena()  # the plan's estimate was too small: slower from now on, and within the budget
+        self.trim()
         return run()
 
     def _run(
@@ -226,8 +180,8 @@ class Executor:
                 if meter:
                     meter.ran(run_s)
             is_over = exits is not None and self.ends(exits, index, held)
-            if self._arena and (index in self._leaves_arena or (is_over and self._is_entered_without_arena(index))):
-                self._arena.give_back(map(self.interface.place, held.values()))
+            if self._memory.arena and (index in self._leaves_arena or (is_over and self._is_entered_without_arena(index))):
+                self._memory.arena.give_back(map(self.interface.place, held.values()))
             step_done(meter.profile() if meter else None)
             if is_over:
                 self.end_early()
@@ -235,14 +189,14 @@ class Executor:
         else:
             self._inferences += 1
             if self._is_one_open_step and self.interface.direct_run:
-                session = self._sessions.get(0, self._residency.values(0))
-                self._sessions.direct = self.interface.direct_run(session, self.manifest, inputs)
+                session = self._memory.sessions.get(0, self._memory.residency.values(0))
+                self._memory.sessions.direct = self.interface.direct_run(session, self.manifest, inputs)
         return self.outputs(held)
 
     def _meter(self, step: Step) -> StepMeter:
         from hyps.runtime.execution.step_profile import StepMeter  # only a profile needs it
 
-        return StepMeter(step.name, self._residency.hash_s)
+        return StepMeter(step.name, self._memory.residency.hash_s)
 
     def _is_entered_without_arena(self, index: int) -> bool:
         """Return whether step ``index`` has the arena, and the first step, which follows if a run ends here, has not."""
@@ -250,7 +204,7 @@ class Executor:
 
     def end_early(self) -> None:
         """Stop reading ahead for steps that do not run."""
-        self._residency.end()
+        self._memory.residency.end()
 
     def ends(self, exits: ExitRun, index: int, held: dict[str, TensorValue]) -> bool:
         """Return whether an inference ends after step ``index``, with these tensors in memory.
@@ -267,15 +221,16 @@ class Executor:
         whether it is likely to.
         """
         step = self.manifest.steps[index]
-        self._sessions.release_before(step)
-        self._residency.enter(index, again=again, ends=ends)
+        sessions = self._memory.sessions
+        sessions.release_before(step)
+        self._memory.residency.enter(index, again=again, ends=ends)
         loaded_at = time.perf_counter()
-        if index == self._first_session and not self._sessions.opened:
+        if index == self._first_session and not sessions.opened:
             self.trim()  # of code that read the input, and of what the caller did before
         try:
-            ready = ReadyStep(self._sessions.get(index, self._residency.values(index)), step, loaded_at)
-            if index == self._first_session and self._opened_before != self._sessions.opened:
-                self._opened_before = self._sessions.opened
+            ready = ReadyStep(sessions.get(index, self._memory.residency.values(index)), step, loaded_at)
+            if index == self._first_session and self._trimmed_at != (sessions, sessions.opened):
+                self._trimmed_at = (sessions, sessions.opened)
                 self.trim()  # of code that opens sessions
             if self._check:
                 self._check.finish()
@@ -283,31 +238,11 @@ class Executor:
             yield ready
             ready.release()
         finally:
-            self._residency.leave(index)
+            self._memory.residency.leave(index)
             if len(step.inputs) > _MANY or (len(step.operators) > _MANY and not step.session.stays_open):
                 give_back_heap()
-
-    def _give_up_arena(self) -> None:
-        """Close all sessions; those opened from now on use no arena."""
-        self._sessions.close()
-        self._sessions.has_arena = False
-        if self._arena:
-            self._arena.close()
-            self._arena = None
-        give_back_heap()
-        self.trim()
 
     def outputs(self, held: Mapping[str, TensorValue]) -> Outputs:
         """Return the model's outputs from the tensors that are held after the last step, or after an exit."""
         made = (output.name for output in self.manifest.outputs if output.name in held)
         return {name: self.interface.to_output(held[name]) for name in made}
-
-
-def _is_available(nbytes: int) -> bool:
-    """Return whether this many bytes are available; False where that is unknown."""
-    from hyps.runtime.device.available_memory import available_memory  # not for weights that onnxruntime reads
-
-    try:
-        return nbytes <= available_memory().available_bytes
-    except DeviceError:
-        return False

@@ -106,7 +106,7 @@ def test_nothing_after_an_exit_is_opened_or_read(folder: Path, samples: list[Arr
     control = ExitControl(executor.manifest, ends_at(number))
     for sample in samples[:3]:
         executor.run(sample, again=True, exits=control.begin())
-        weights = executor._residency._weights
+        weights = executor._memory.residency._weights
         assert [weights[index].filled for index in weights if index > place] == [0] * len(later)
     with pytest.raises(BundleError):
         executor.run(samples[0])
@@ -185,8 +185,8 @@ def test_a_batch_whose_inputs_all_left_opens_no_further_step(streaming_bundle: P
     results = list(run_batch(executor, in_memory(samples), steps, exits=ExitControl(manifest, ends_at(0))))
     assert len(results) == len(samples)
     assert steps.count == len(samples) * (manifest.exits[0].after_step + 1)
-    assert executor._sessions.opened == manifest.exits[0].after_step + 1
-    assert [weights.filled for index, weights in executor._residency._weights.items() if index > 0] == [0] * (
+    assert executor._memory.sessions.opened == manifest.exits[0].after_step + 1
+    assert [weights.filled for index, weights in executor._memory.residency._weights.items() if index > 0] == [0] * (
         len(manifest.steps) - 1
     )
 
@@ -265,8 +265,8 @@ def test_inferences_that_end_early_do_not_measure_the_peak(streaming_bundle: Pat
     control = ExitControl(executor.manifest, ends_at(0))
     for sample in samples[:5]:
         executor.run(sample, again=True, exits=control.begin())
-    assert (executor._inferences, executor._is_measured) == (0, False)
+    assert (executor._inferences, executor._memory.is_measured) == (0, False)
     for sample in samples[:3]:
         executor.run(sample, again=True)
-    assert (executor._inferences, executor._is_measured) == (3, True)
+    assert (executor._inferences, executor._memory.is_measured) == (3, True)
     executor.close()
