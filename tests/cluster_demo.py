@@ -1,4 +1,7 @@
-"""Run ``make cluster-demo``: a hub, a manager and three workers on this machine; one worker is killed."""
+"""Run ``make cluster-demo``: a hub, a manager and three workers on this machine; one worker is killed.
+
+The workers are as slow as small boards: on this processor one alone would be fastest, as the network is small.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,13 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from hyps.runtime.bundle.integrity import read_manifest
 from tests.repository import BIN, ROOT
 from tests.runtime.cluster.devices import Devices
 from tests.waiting import PATIENCE_S, wait_for
+
+#: The seconds that one of the workers takes for a photograph alone.
+WHOLE_S = 0.5
 
 
 def main() -> None:
@@ -29,8 +36,9 @@ def main() -> None:
         devices = Devices(stack, folder, bundle, BIN, mosquitto)
         devices.start_hub()
         devices.start_manager("--workers", "3")
+        pace = sum(step.multiply_adds for step in read_manifest(bundle).steps) / WHOLE_S
         for number in range(3):
-            devices.start_worker(f"w{number}")
+            devices.start_paced(f"w{number}", pace)
         devices.wait_for_sub_bundles(workers=3)
         print_lines("the manager", devices, "sub-bundle ", " on ")
         here = run(bundle, cat)
