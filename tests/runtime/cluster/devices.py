@@ -19,9 +19,10 @@ from tests.waiting import wait_for
 
 #: The link is taken for fast, as by workers of `tests.runtime.cluster.fast`.
 _NO_PROBE = """
-from hyps.runtime.cluster.broker.link_probe import LinkProbe
+from hyps.runtime.cluster.worker.hub_probe import HubProbe
 
-LinkProbe.start = lambda *_: None
+assert HubProbe.start
+HubProbe.start = lambda *_: None
 """
 
 LIAR = """
