@@ -51,6 +51,9 @@ def _contents(manifest: Manifest, *, every_step: bool) -> Iterator[str]:
         yield from fact("exit", text)
     recipe = _recipe(manifest.preprocess) if manifest.preprocess else "none; inputs are .npy and .npz files"
     yield from fact("preprocessing", recipe)
+    if manifest.video:
+        size = f"{manifest.video.width} x {manifest.video.height} pixels"
+        yield from fact("video", f"frames up to {size}; {megabytes(manifest.video.memory_bytes)} of each peak")
     yield from fact("labels", str(len(manifest.labels)) if manifest.labels else "none")
     yield ""
     yield from steps_table(manifest) if every_step else groups_table(step_groups(manifest.steps))
@@ -63,4 +66,5 @@ def _recipe(preprocess: Preprocess) -> str:
     fitted = f"short side to {preprocess.resize}, cropped to {size}" if preprocess.resize else f"stretched to {size}"
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (preprocess.mean, preprocess.std))
     scaled = f"(value x {preprocess.scale:.6g} - {mean}) / {std}"
+    fitted = f"{preprocess.frames} frames, {fitted}" if preprocess.frames else fitted
     return f"{fitted}, {preprocess.interpolation}; {preprocess.colour}, {scaled}; {preprocess.dtype} {preprocess.layout}"

@@ -94,7 +94,8 @@ def _tuned(compiled: Compiled) -> str:
 def _next_commands(job: Compilation, manifest: Manifest) -> Iterator[str]:
     bundle, model = shell_word(str(job.output)), shell_word(str(job.model))
     library = f" --custom-ops {shell_word(str(job.custom_ops))}" if job.custom_ops else ""
-    sample = "photo.jpg" if manifest.preprocess else "input.npy" if len(manifest.inputs) == 1 else "inputs.npz"
+    picture = "clip.mp4" if manifest.preprocess and manifest.preprocess.frames else "photo.jpg"
+    sample = picture if manifest.preprocess else "input.npy" if len(manifest.inputs) == 1 else "inputs.npz"
     yield f"hyps-run {bundle} {sample}{library}"
     yield f"hypsc report {bundle} -o report.html"
     if job.part != WHOLE_MODEL:
