@@ -56,7 +56,7 @@ def test_video_needs_preprocessing(compiled: Any) -> None:
 
 @pytest.mark.parametrize("text", ["640", "640x", "0x360", "640x99999", "axb", "-1x2"])
 def test_a_size_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(OptionError, match="write e.g. --video 1280x720"):
+    with pytest.raises(OptionError, match=r"write e\.g\. --video 1280x720"):
         asked_video(text)
 
 
