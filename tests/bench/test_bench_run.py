@@ -165,6 +165,7 @@ def test_a_small_race(tmp_path: Path) -> None:
     assert two.race.peak_bytes <= 72_000_000
 
 
+@pytest.mark.regression
 def test_a_small_comparison(tmp_path: Path) -> None:
     """The classifier, where it fits, against stock onnxruntime, whose options it runs with: there is nothing to tune."""
     found = compared(Place(folder=tmp_path, rounds=2), "cifar10_vgg", 1, budgets_mb=(10, 80))

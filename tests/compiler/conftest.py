@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +42,26 @@ class Bundle:
 Compile = Callable[..., Bundle]
 
 
+def compiled_in(
+    folder: Path,
+    source: ModelProto | Path,
+    *,
+    budget_bytes: int = 10**9,
+    split: Any = "auto",
+    tier: Any = "lean",
+    **options: Any,
+) -> Bundle:
+    """Compile a model, a file or a structure, into ``folder / "bundle"``; it asks for no arena."""
+    model = source if isinstance(source, Path) else saved(folder / "model.onnx", source)
+    request = Request(budget_bytes=budget_bytes, split=split, threads=2, tier=tier)
+    job = Compilation(model=model, output=folder / "bundle", request=request, target_name="test", **options)
+    return Bundle(model=model, folder=job.output, compiled=compile_file(job))
+
+
 @pytest.fixture
 def compiled(tmp_path: Path) -> Compile:
-    """Return a function that compiles a model, a file or a structure, into ``tmp_path / "bundle"``; it asks for no arena."""
-
-    def call(
-        source: ModelProto | Path, *, budget_bytes: int = 10**9, split: Any = "auto", tier: Any = "lean", **options: Any
-    ) -> Bundle:
-        model = source if isinstance(source, Path) else saved(tmp_path / "model.onnx", source)
-        request = Request(budget_bytes=budget_bytes, split=split, threads=2, tier=tier)
-        job = Compilation(model=model, output=tmp_path / "bundle", request=request, target_name="test", **options)
-        return Bundle(model=model, folder=job.output, compiled=compile_file(job))
-
-    return call
+    """Return `compiled_in` for the test's own folder."""
+    return partial(compiled_in, tmp_path)
 
 
 @pytest.fixture(scope="session")

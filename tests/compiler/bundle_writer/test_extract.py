@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from hyps.passes.weights import REFERENCE_BYTES
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.execution.session import session_options
-from tests.compiler.conftest import Bundle, Command, Compile
+from tests.compiler.conftest import Bundle, Command, Compile, compiled_in
 from tests.compiler.onnxes import Array, classifier, model, node, saved, value, weight
 
 
@@ -51,11 +51,11 @@ MODELS = [
 ]
 
 
-@pytest.fixture(params=MODELS)
-def bundle(request: pytest.FixtureRequest, compiled: Compile) -> Bundle:
-    """Compile the model."""
+@pytest.fixture(params=MODELS, scope="module")
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Compile the model once for all tests, which must not change it."""
     proto, split, budget_bytes = request.param
-    made = compiled(proto, split=split, budget_bytes=budget_bytes)
+    made = compiled_in(tmp_path_factory.mktemp("extract"), proto, split=split, budget_bytes=budget_bytes)
     assert (split == "auto") == (len(made.partitions) == 1)
     return made
 

@@ -156,6 +156,7 @@ def test_another_bundles_file_is_refused(compiled: Compile, classifier_bundle: B
     assert "belongs to another bundle" in done.stderr
 
 
+@pytest.mark.regression
 def test_ten_thousand_operators_take_less_than_a_megabyte(compiled: Compile) -> None:
     names = ["x", *(f"/model/encoder/layers.{index}/activation/Relu" for index in range(10_000))]
     nodes = [node("Relu", a, b) for a, b in itertools.pairwise(names)]
