@@ -43,12 +43,14 @@ class DirectRun:
 def direct_run(session: Session, manifest: Manifest, inputs: Mapping[str, TensorValue]) -> DirectRun | None:
     """Return what runs the only step of this schedule like the last run; None where values need more than being passed on.
 
-    Those are strings and types that numpy lacks, and outputs that the step does not compute.
+    Those are strings and types that numpy lacks, outputs that the step does not compute, and inputs that it does not take.
     """
     (step,) = manifest.steps
     made = {output.name for output in manifest.outputs}
     are_numbers = all(numpy_knows(manifest.tensors[name].dtype) for name in (*made, *inputs))
     if not isinstance(session, OrtSession) or not are_numbers or not made.issubset(step.outputs):
+        return None
+    if not set(step.inputs).issuperset(inputs):
         return None
     if not all(type(value) is np.ndarray for value in inputs.values()):
         return None

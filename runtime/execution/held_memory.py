@@ -1,4 +1,4 @@
-"""What one executor holds in memory between steps: open sessions, resident weights, and the arena of activations.
+"""Hold what one executor keeps in memory between steps: open sessions, resident weights, and the arena of activations.
 
 The manifest says what stays. A process that is alone on its budget keeps more, once it has shown that it takes less than was
 predicted. Everything here can be given back: it is opened or read again when a step needs it.
