@@ -22,6 +22,7 @@ from hyps.compiler.tolerance import promised_tolerance
 from hyps.compiler.validation_model import CHECK_THE_MODEL, check_is_whole
 from hyps.runtime.bundle.integrity import read_manifest
 from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.errors import InputError
 from hyps.runtime.execution.input_checks import check_inputs
 from hyps.runtime.execution.interface import Session
@@ -60,7 +61,8 @@ class Validation:
     """The result of a comparison.
 
     ``tolerance`` bounds ``max_rel``: the largest difference, relative to the largest absolute output. ``codes`` are those of
-    the operators that have parity shards. ``stock``: the whole model ran with onnxruntime's default options.
+    the operators that have parity shards. ``stock``: the whole model ran with onnxruntime's default options. ``saturates``:
+    an 8-bit operator has a code, which is exact, and this processor's 8-bit operators are not (`InstructionSet.saturates`).
     """
 
     outputs: tuple[Deviation, ...]
@@ -68,6 +70,7 @@ class Validation:
     samples: int
     tolerance: float
     stock: bool
+    saturates: bool = False
 
     @property
     def passed(self) -> bool:
@@ -127,6 +130,7 @@ def validate(
         samples=samples,
         tolerance=tolerance,
         stock=executor.manifest.is_stock,
+        saturates=any(code.error_bound == 0 for code in codes.values()) and instruction_set().saturates,
     )
 
 

@@ -118,3 +118,8 @@ def _lines(validation: Validation, *, quiet: bool) -> Iterator[str]:
     whole = " to stock onnxruntime's" if validation.stock and tolerance == 0 else ""
     verdict = "passed" if validation.passed else "FAILED"
     yield f"{verdict}: {counted(validation.samples, 'input')}, required: {required}{whole}"
+    if validation.saturates and not validation.passed:
+        yield (
+            "8-bit products saturate on this processor (x86 without VNNI): onnxruntime's own result for the whole model may "
+            "be wrong, where the bundle's is right; validate on another processor, or quantise to 7 bits (reduce_range)"
+        )

@@ -18,6 +18,14 @@ class InstructionSet:
     machine: str
     features: tuple[str, ...]
 
+    @property
+    def saturates(self) -> bool:
+        """Whether onnxruntime adds two products of unsigned by signed 8-bit numbers in 16 bits, which saturate.
+
+        It does on x86 processors without VNNI (onnxruntime's documentation, *Quantize ONNX models*, U8S8 and saturation).
+        """
+        return self.machine == "x86_64" and bool(self.features) and not any("vnni" in feature for feature in self.features)
+
 
 def instruction_set() -> InstructionSet:
     """Return this machine's instruction set, from ``/proc/cpuinfo``; without that file no features are known."""

@@ -9,12 +9,15 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from hyps.compiler import compile_model
-from hyps.compiler.validate import random_inputs, validate
+from hyps.compiler.cli.validate import _lines
+from hyps.compiler.validate import Deviation, Validation, random_inputs, validate
 from hyps.passes.errors import UnsupportedModel
 from hyps.runtime.bundle.integrity import check_files, read_manifest
+from hyps.runtime.device.instruction_set import instruction_set
 from tests.compiler.conftest import Command
 from tests.compiler.onnxes import saved
 from tests.compiler.test_validate import rewritten
+from tests.saturation import without_saturation
 
 MB = 1_000_000
 
@@ -25,7 +28,7 @@ def quantised() -> ModelProto:
     constants = {
         "x.scale": np.float32(0.03),
         "x.zero": np.uint8(120),
-        "w": random.integers(-128, 128, (512, 64, 4, 4)).astype(np.int8),
+        "w": without_saturation(random.integers(-128, 128, (512, 64, 4, 4)).astype(np.int8)),
         "w.scale": random.uniform(0.001, 0.002, 512).astype(np.float32),
         "w.zero": np.zeros(512, np.int8),
         "y.scale": np.float32(0.2),
@@ -63,6 +66,7 @@ def test_a_quantised_convolution_has_an_exact_code(parity: int, tmp_path: Path) 
     assert peaks[code.parity[0]] > peaks[code.shards[0]] + weights[code.shards[0]]
     found = validate(source, bundle, random_inputs(manifest, 5), None)
     assert found.passed
+    assert found.saturates == instruction_set().saturates
     assert [output.max_abs for output in found.outputs] == [0.0]
     assert [each.max_rel for each in found.codes] == [0.0]
 
@@ -120,3 +124,13 @@ def test_commands_say_that_it_is_exact(hypsc_here: Command, tmp_path: Path) -> N
     assert "any one of which may be lost; decoded exactly, bit for bit;" in " ".join(compiled.stdout.split())
     validated = hypsc_here("validate", source, tmp_path / "b")
     assert "code of conv, 4 + 1 shards: a lost shard is decoded exactly" in validated.stdout, validated.stdout
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_a_saturating_processor_is_named(saturates: bool) -> None:
+    """Where onnxruntime's own 8-bit results are wrong, a failed comparison says so."""
+    output = Deviation(name="y", max_abs=1, max_rel=0.1, cosine=1, top1=None, top5=None)
+    found = Validation(outputs=(output,), codes=(), samples=1, tolerance=0, stock=False, saturates=saturates)
+    lines = list(_lines(found, quiet=True))
+    assert lines[0].startswith("FAILED")
+    assert [line.startswith("8-bit products saturate on this processor") for line in lines[1:]] == [True] * saturates

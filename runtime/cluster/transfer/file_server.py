@@ -14,10 +14,10 @@ import socket
 import ssl
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from hyps.runtime.cluster.broker.certificates import make_certificates
@@ -100,7 +100,7 @@ class _Server(ThreadingHTTPServer):
 
     def service_actions(self) -> None:
         """Close connections that have waited for too long; called at every check for the end."""
-        self.waiting.lapse(time.monotonic())
+        self.waiting.lapse(monotonic())
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _log.info("a worker's download broke off")
@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Register the connection: it has a few seconds for a request with a token."""
         super().setup()
-        self.server.waiting.add(self.connection, str(self.client_address[0]), self._cut_off, time.monotonic())
+        self.server.waiting.add(self.connection, str(self.client_address[0]), self._cut_off, monotonic())
 
     def finish(self) -> None:
         """Forget the connection."""
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.server.waiting.remove(self.connection)
-        self.server.downloads.add(self.connection, worker, self._cut_off, time.monotonic())
+        self.server.downloads.add(self.connection, worker, self._cut_off, monotonic())
         total = len(found) if isinstance(found, bytes) else found.stat().st_size
         requested = _RANGE.match(self.headers.get("Range", ""))
         start = min(int(requested[1]), total) if requested else 0
@@ -151,10 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
         with found.open("rb") as stream:
             stream.seek(start)
             while piece := stream.read(_PIECE_BYTES):
-                began = time.monotonic()
+                began = monotonic()
                 self.wfile.write(piece)
                 if self.server.is_gentle():
-                    time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE_S))
+                    sleep(min(monotonic() - began, _LONGEST_PAUSE_S))
 
     def log_message(self, format: str, *values: Any) -> None:
         """Log at the lowest level: the library's lines name no worker."""

@@ -25,6 +25,7 @@ from hyps.runtime.errors import InputError
 from tests.passes.nets import Net, run, same_bits
 from tests.passes.sharding.coded import CodedRun, output_option, run_coded
 from tests.passes.splitting import kinds
+from tests.saturation import without_saturation
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=40)
 KINDS = ["ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "Conv", "MatMul"]
@@ -51,7 +52,7 @@ def integer_net(draw: st.DataObject, kind: str) -> tuple[Net, Feeds]:
     x_shape = (2, 8, *[7] * dimensions) if convolves else draw.draw(st.sampled_from([(1, 30), (5, 30), (2, 3, 30)]), "x")
     w_shape = (channels, 8 // groups, *[3] * dimensions) if convolves else (30, channels)
     net.input("x", *x_shape, data_type=helper.np_dtype_to_tensor_dtype(np.dtype(source)))
-    w = net.constant("w", numbers(random, weight, w_shape))
+    w = net.constant("w", without_saturation(numbers(random, weight, w_shape)))
     attributes: dict[str, Any] = {}
     if convolves:
         attributes = {"group": groups, "pads": [draw.draw(st.integers(0, 2), "pad")] * 2 * dimensions}

@@ -9,7 +9,8 @@ from tests.waiting import PATIENCE_S
 
 SCRIPT = """
 import sys
-import hyps.runtime.execution.loading
+import hyps.runtime
+hyps.runtime.load
 print("typing_extensions" in sys.modules, "msgspec" in sys.modules)
 import typing_extensions
 print(typing_extensions.get_type_hints.__module__)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
+from hyps.runtime.cluster.transfer import file_server
 from hyps.runtime.cluster.transfer.file_server import FileServer
 from tests.waiting import PATIENCE_S
 
@@ -19,7 +19,7 @@ _PIECES = 6
 def test_a_download_pauses_while_inferences_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_gentle: bool) -> None:
     """It pauses after every piece for no longer than the piece took, and sends every byte."""
     pauses: list[float] = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(file_server, "sleep", pauses.append)
     content = os.urandom(_PIECES << 18)
     (tmp_path / "weights").write_bytes(content)
     server = FileServer("127.0.0.1", tls=False)
