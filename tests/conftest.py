@@ -27,7 +27,7 @@ os.environ.pop("COLUMNS", None)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--draws", type=int, default=12, help="random (network, budget, batch) draws of the regression")
-    parser.addoption("--hostile", type=int, default=500, help="messages that each stolen credential of a cluster sends")
+    parser.addoption("--hostile", type=int, default=150, help="messages that each stolen credential of a cluster sends")
     parser.addoption("--update", action="store_true", help="rewrite the golden plans instead of comparing with them")
 
 

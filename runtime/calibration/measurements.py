@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from hyps.runtime.calibration.rates import Rates
     from hyps.runtime.calibration.step_costs import StepCosts
 
-#: `measure` announces each of these before it begins; the last only where a link is measured.
-MEASURING_STAGES = ("memory", "storage", "compute", "the runtime's own memory", "power", "the link to the hub")
+HUB_STAGE = "the link to the hub"
+#: `measure` announces each of these before it begins. The hub comes early, so that a wrong address is said at once.
+MEASURING_STAGES = ("memory", HUB_STAGE, "storage", "compute", "the runtime's own memory", "power")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +65,14 @@ def measure(
     measures the link to a hub and messages. Raises `DeviceError` where something cannot be measured, `EnergyError` for a
     meter that does not work, and `HubError` where the link cannot be measured.
     """
-    stages = iter(MEASURING_STAGES)
+    stages = iter(measuring_stages(with_hub=probe_hub is not None))
     announce(next(stages))
     memory = available_memory()  # before this process takes some of it by its imports
     memory = obtainable_memory(memory) if test_memory else memory
+    hub = None
+    if probe_hub:
+        announce(next(stages))
+        hub = probe_hub()
     announce(next(stages))
     disk = storage(folder)
     from hyps.runtime.calibration.baseline import baseline
@@ -85,9 +90,6 @@ def measure(
     own = baseline(speed.threads, memory.total_bytes)
     announce(next(stages))
     watts = power(cores.cores, meter, lambda threads: conv_by_threads((threads,), rounds=1))
-    if probe_hub:
-        announce(next(stages))
-    hub = probe_hub() if probe_hub else None
     return DeviceMeasurements(
         board=board(),
         memory=memory,
@@ -101,6 +103,11 @@ def measure(
         power=watts,
         hub=hub,
     )
+
+
+def measuring_stages(*, with_hub: bool) -> tuple[str, ...]:
+    """Return the names of what `measure` announces, in order."""
+    return tuple(stage for stage in MEASURING_STAGES if with_hub or stage != HUB_STAGE)
 
 
 def obtainable_memory(memory: AvailableMemory) -> AvailableMemory:

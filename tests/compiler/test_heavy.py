@@ -35,7 +35,7 @@ def test_the_model_is_heavy(heavy: Path) -> None:
     assert _stored_bytes(data_path(heavy)) < 100_000_000
 
 
-@pytest.mark.parametrize("memory", ["100MB", "5GB"])
+@pytest.mark.parametrize("memory", [pytest.param("100MB", marks=pytest.mark.regression), "5GB"])
 def test_memory_of_the_compiler(memory: str, heavy: Path, measured: Command, tmp_path: Path) -> None:
     """The model is compiled into many partitions, and into one of 4 GB."""
     result = measured(COMPILE, heavy, memory, tmp_path / "bundle")

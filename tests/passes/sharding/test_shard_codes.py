@@ -77,7 +77,7 @@ def assert_decodes(net: Net, name: str, data: st.DataObject, reference: int = 51
     assert worst_error(made) <= made.code.error_bound
 
 
-@SEEDED
+@settings(SEEDED, max_examples=15)  # each takes a second
 @given(products(), st.data(), st.sampled_from([512, 1 << 30]))
 def test_any_product_is_decoded(net: Net, data: st.DataObject, reference: int) -> None:
     assert_decodes(net, "p", data, reference)

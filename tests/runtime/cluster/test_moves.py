@@ -23,7 +23,8 @@ from tests.waiting import wait_for
 
 #: Multiply-adds a second: three such workers take about a third of a second for an image.
 PACE = 150e6
-KILLS = 20
+#: ``KILLS=200 make bench-moves`` has more.
+KILLS = 6
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,7 @@ def test_an_absurd_claim_is_named_and_not_believed(guarded: Guarded, forged: dic
     connection.disconnect()
 
 
+@pytest.mark.regression  # a minute of waiting
 def test_a_worker_that_never_obeys_loses_its_work(guarded: Guarded) -> None:
     """It claims all that is possible, gets every sub-bundle, and never loads one; started again, it gets nothing."""
     connection = thief.claim(guarded.joins["stolen_worker"], thief.GREEDY)

@@ -41,6 +41,7 @@ def shape(links: Network, bits_per_s: int) -> None:
         links.run(namespace, f"tc qdisc replace dev {device} root tbf rate {bits_per_s}bit burst 16kb latency 400ms")
 
 
+@pytest.mark.regression  # a minute
 def test_actions_follow_the_link(boards: Boards, samples: list[Any], expected: list[Arrays], tmp_path: Path) -> None:
     """Also back again; the figures are of the link, and a cable that is pulled costs no answer."""
     policy = write_rates(boards.bundle, tmp_path / "p.json", EDGES, (["stay"] * 3, OFFLOAD_AT[1], OFFLOAD_AT[0]))

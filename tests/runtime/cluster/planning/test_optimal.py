@@ -84,10 +84,13 @@ def test_links_between_boards_and_shared_links_are_bounded_by_brute_force() -> N
     assert hits > 0.8 * total, (hits, total)
 
 
-def test_ours_is_never_worse_than_algorithm_1_or_a_simple_pipeline() -> None:
+@pytest.mark.parametrize(
+    "seeds", [range(250), pytest.param(range(250, 1000), marks=pytest.mark.regression)], ids=["quarter", "rest"]
+)
+def test_ours_is_never_worse_than_algorithm_1_or_a_simple_pipeline(seeds: range) -> None:
     """1,000 drawn clusters and networks; every fourth has links between boards."""
     compared, better = 0, 0
-    for seed in range(1000):
+    for seed in seeds:
         random_ = random.Random(seed)
         classes = random_.randint(1, 4)
         workload = drawn_workload(random_, random_.randint(1, 12), classes)
@@ -103,7 +106,7 @@ def test_ours_is_never_worse_than_algorithm_1_or_a_simple_pipeline() -> None:
             if other is not None:
                 assert ours.period_s <= other.period_s * (1 + ROUNDING), (seed, place)
                 compared, better = compared + 1, better + (ours.period_s < 0.99 * other.period_s)
-    assert compared > 500
+    assert compared > len(seeds) / 2
     assert better > compared / 4
 
 
