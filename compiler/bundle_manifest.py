@@ -72,6 +72,7 @@ def bundle_manifest(
         ),
         budget_bytes=planned.plan.budget_bytes,
         huge_pages=planned.plan.huge_pages,
+        wide_code=planned.plan.wide_code or UNSET,
         exact=planned.plan.exact,
         is_bounded=False if rounds_to_codes(graph) and not planned.plan.exact else UNSET,
         inputs=graph.inputs,

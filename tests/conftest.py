@@ -37,7 +37,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if pyfuncitem.get_closest_marker("own_process") is None or "HYPS_OWN_PROCESS" in os.environ:
         return None
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{ROOT / pyfuncitem.nodeid}"]
-    environment = os.environ | {"HYPS_OWN_PROCESS": "1"}
+    environment = os.environ | {"HYPS_OWN_PROCESS": "1", "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )

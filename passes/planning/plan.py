@@ -57,8 +57,9 @@ class Plan:
     one partition. ``smallest_budget_bytes`` is the smallest budget that a plan keeps within, with tiles where they help.
     ``latency_s`` are the estimated seconds on the target of an inference that follows another, with weights read from the
     system's cache where it can hold them; ``storage_latency_s`` those where all are read from storage. For ``huge_pages``
-    see `hyps.runtime.bundle.residency.Residency`. ``inexact_reason`` says why the result may differ from the
-    whole model's in the last bits; None if it cannot. ``activations`` is the arena of steps that are not lean.
+    see `hyps.runtime.bundle.residency.Residency`. ``wide_code`` leaves room for `WIDE_CODE_BYTES`. ``inexact_reason`` says
+    why the result may differ from the whole model's in the last bits; None if it cannot. ``activations`` is the arena of
+    steps that are not lean.
     """
 
     partitions: tuple[Partition, ...]
@@ -72,6 +73,7 @@ class Plan:
     huge_pages: bool
     inexact_reason: str | None
     activations: ActivationsRecord | None = None
+    wide_code: bool = False
 
     @property
     def is_stock(self) -> bool:

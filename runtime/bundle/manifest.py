@@ -104,12 +104,13 @@ class Manifest(Record, frozen=True, kw_only=True):
     """The contents of a bundle.
 
     ``exact``: the result is bit for bit the whole model's under the same session options. ``huge_pages``: the peaks
-    leave room for huge pages, the last of which are partly unused; in a stock step planned for the C library, for its
-    code, too. ``is_bounded`` is false, or absent: false where a result that is not exact may differ by any amount, as
-    roundings to 8 bits do. ``tuned``: absent, or the partitions of a tuned bundle, which also keeps those that run on
-    every processor. ``activations``: present where steps use an arena, which their peaks count in full. ``codes``: the
-    operators with parity shards, which are ordinary steps. ``exits``: the places where an inference may end, in the order
-    of their depth; the last is the end of the network. ``video``: present where the peaks leave room for decoding a video.
+    leave room for huge pages, the last of which are partly unused. ``wide_code``: present where they leave room for
+    `WIDE_CODE_BYTES` of the C library. ``is_bounded`` is false, or absent: false where a result that is not exact may
+    differ by any amount, as roundings to 8 bits do. ``tuned``: absent, or the partitions of a tuned bundle, which also
+    keeps those that run on every processor. ``activations``: present where steps use an arena, which their peaks count
+    in full. ``codes``: the operators with parity shards, which are ordinary steps. ``exits``: the places where an
+    inference may end, in the order of their depth; the last is the end of the network. ``video``: present where the
+    peaks leave room for decoding a video.
     """
 
     version: Literal[3]
@@ -125,6 +126,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
+    wide_code: Literal[True] | msgspec.UnsetType = msgspec.UNSET
     is_bounded: Literal[False] | msgspec.UnsetType = msgspec.UNSET
     tuned: TunedRecord | msgspec.UnsetType = msgspec.UNSET
     activations: ActivationsRecord | msgspec.UnsetType = msgspec.UNSET
@@ -144,7 +146,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     @property
     def has_lean_code(self) -> bool:
         """Whether the C library's code is mapped a few pages at a time (`WIDE_CODE_BYTES` tells what that spares)."""
-        return not (self.is_stock and self.huge_pages)
+        return not self.wide_code
 
     def arena_growth_bytes(self, step: Step) -> int:
         """Return how much more the arena takes than the activations of this step, which its ``alone_bytes`` count."""

@@ -190,7 +190,15 @@ def at_hand() -> Iterator[str]:
 
 
 #: Networks whose many cuts take long.
-LONG = {"gtcrn_simple", "nanodet_m_320", "vit_tiny", "derived_mobilenet_v2_qdq", "googlenet", "mobilenetv2", "mobilenetv2_int8"}
+LONG = {
+    "gtcrn_simple",
+    "nanodet_m_320",
+    "vit_tiny",
+    "derived_mobilenet_v2_qdq",
+    "googlenet",
+    "mobilenetv2",
+    "mobilenetv2_int8",
+}
 #: Models cut at operators whose cuts were not measured, or in 16-bit floats: nothing is promised bit for bit.
 LESS_PROMISED = {"vit_tiny", "gtcrn_simple", "ultraface_rfb320", "winml_squeezenet_fp16", "winml_style_candy"}
 
