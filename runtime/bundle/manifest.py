@@ -145,8 +145,11 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @property
     def has_lean_code(self) -> bool:
-        """Whether the C library's code is mapped a few pages at a time (`WIDE_CODE_BYTES` tells what that spares)."""
-        return not self.wide_code
+        """Whether the C library's code is mapped a few pages at a time (`WIDE_CODE_BYTES` tells what that spares).
+
+        A stock step that was planned for Python has room for it, as the C library spares more.
+        """
+        return not self.wide_code and not (self.is_stock and self.target.planned_interface == "python")
 
     def arena_growth_bytes(self, step: Step) -> int:
         """Return how much more the arena takes than the activations of this step, which its ``alone_bytes`` count."""
