@@ -20,8 +20,6 @@ LIGHT = (
     "mobilenetv2",
     "mobilenetv2_int8",
     "googlenet",
-    "densenet121",
-    "tiny_yolo",
     "vit_tiny",
     "lstm_tagger",
     "cifar10_vgg",

@@ -47,8 +47,7 @@ def test_what_the_user_has_split_is_not_tiled(hypsc: Command, tmp_path: Path) ->
         assert [change["operator"] for change in split] == [name]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("budget_mb", [75, 100])
+@pytest.mark.parametrize(("budget_mb", "threads"), [(75, 2), (100, 1)])
 def test_many_tokens(budget_mb: int, threads: int, hypsc: Command, hyps_run: Command, tmp_path: Path) -> None:
     """An attention of 12 heads and 1,000 tokens has 48 MB of scores."""
     net = transformer(tokens=1000, heads=12, size=32, blocks=2)
