@@ -8,7 +8,7 @@ SOURCES := .types/hyps compiler models passes runtime tests
 # Debian's packages that the tests need; make itself is there.
 SYSTEM_PACKAGES := python3-venv mosquitto systemd chromium iproute2 fish zsh
 ARM_PACKAGES := qemu-system-arm mmdebstrap cpio e2fsprogs
-# The versions of onnxruntime whose memory was measured (runtime/bundle/library_memory.py): the oldest allowed, the newest.
+# The versions of onnxruntime whose memory was measured (runtime/library_memory.py): the oldest allowed, the newest.
 ORT ?= 1.23 1.28 1.31 1.32
 # The versions of Kubernetes whose schemas check the manifests.
 KUBERNETES := 1.27 1.37

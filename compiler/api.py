@@ -23,7 +23,7 @@ from hyps.compiler.video import asked_video
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.plan import Plan
 from hyps.passes.planning.request import CutMode, HighestTier, Tile
-from hyps.runtime.bundle.library_memory import Interface
+from hyps.runtime.library_memory import Interface
 
 #: Called with a stage of the compilation (``reading``, ``planning``, ``analysing``, ``writing``), and how much of it is
 #: done, from 0 to 1. An exception that it raises ends the compilation, and nothing is left.

@@ -17,7 +17,7 @@ from hyps.passes.device import DeviceRates
 from hyps.passes.planning.request import CutMode, HighestTier, Request, RequestedCode, RequestedShard, Tile
 from hyps.passes.sharding.layouts import METHODS, Method
 from hyps.runtime.bundle.codes import MOST_PARITY
-from hyps.runtime.bundle.library_memory import Interface
+from hyps.runtime.library_memory import Interface
 from hyps.runtime.suggestions import did_you_mean
 from hyps.runtime.units import megabytes_down, megabytes_up
 

@@ -57,8 +57,8 @@ from typing import Annotated
 import msgspec
 
 from hyps.passes.device import DeviceRates
-from hyps.runtime.bundle.library_memory import BEFORE_NAMED, short_version
 from hyps.runtime.bundle.records.target import PowerRecord
+from hyps.runtime.library_memory import BEFORE_NAMED, short_version
 
 #: The spread of the process's peak while it starts, measured on x86-64.
 START_SPREAD_BYTES = 2_000_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from hyps.passes.calibration import calibrated, calibrated_bytes
-from hyps.runtime.bundle.library_memory import COSTLIEST, Interface, library_memory
+from hyps.runtime.library_memory import COSTLIEST, Interface, library_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,7 @@ class DeviceRates:
     """A machine: bytes that the runtime process needs without a model, and speeds.
 
     Rates are bytes or multiply-adds (macs) per second. The defaults stand for an unknown device: see ``calibration.toml``
-    and `hyps.runtime.bundle.library_memory`. Only the ratios of the speeds decide where a model is cut.
+    and `hyps.runtime.library_memory`. Only the ratios of the speeds decide where a model is cut.
     """
 
     #: The version of onnxruntime (its first two numbers) that the next two figures are for.

@@ -23,9 +23,6 @@ def __getattr__(name: str) -> object:
 
         return lean
     if name in __all__:
-        from hyps.runtime.bundle.lean_msgspec import import_msgspec
-
-        import_msgspec()
         from hyps.runtime import api
 
         return getattr(api, name)

@@ -14,7 +14,7 @@ from hyps.compiler.sizes import parse_size
 from hyps.compiler.target_files import target_names
 from hyps.passes.normalize.extraction import ModelPart
 from hyps.passes.planning.request import Request
-from hyps.runtime.bundle.library_memory import Interface, measured_versions
+from hyps.runtime.library_memory import Interface, measured_versions
 
 #: The headings of a command's ``--help``.
 TARGET, SPLITTING, INPUT, OUTPUT = "Target", "Splitting", "Input", "Output"

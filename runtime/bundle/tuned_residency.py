@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyps.runtime.bundle.library_memory import library_memory
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.pages import HUGE_SLACK_BYTES
 from hyps.runtime.bundle.residency import (
@@ -18,6 +17,7 @@ from hyps.runtime.bundle.residency import (
     pin_highest_peaks,
     read_ahead,
 )
+from hyps.runtime.library_memory import library_memory
 
 
 def tuned_residency(manifest: Manifest, peaks_bytes: Sequence[int], weights_bytes: Sequence[int]) -> Residency:

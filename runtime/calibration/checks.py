@@ -20,11 +20,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from hyps.runtime.bundle.library_memory import COSTLIEST, installed_memory, is_measured, measured_versions
 from hyps.runtime.device.available_memory import AvailableMemory, available_memory, read_text
 from hyps.runtime.device.probes import processor, storage
 from hyps.runtime.device.process_memory import FIRST_TO_GO, LEAN_ENVIRONMENT
 from hyps.runtime.errors import DeviceError, RuntimeFault
+from hyps.runtime.library_memory import COSTLIEST, installed_memory, is_measured, measured_versions
 
 #: The oldest versions that work, as in pyproject.toml, and a program that each library must be able to run.
 PYTHON = (3, 11)

@@ -93,7 +93,7 @@ def bundle_check(bundle: Path, memory: AvailableMemory, broken: list[str]) -> Ch
 
 def _version_warning(manifest: Manifest, broken: list[str]) -> str | None:
     """Return what is wrong with the bundle's budget on the onnxruntime that is installed here; None where it holds."""
-    from hyps.runtime.bundle.library_memory import version_warning
+    from hyps.runtime.library_memory import version_warning
 
     planned = manifest.target.planned_interface
     try:

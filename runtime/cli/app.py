@@ -100,9 +100,6 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from hyps.runtime.bundle.lean_msgspec import import_msgspec
-
-    import_msgspec()
     from hyps.runtime.cli.interface_choice import c_library
     from hyps.runtime.cli.run_options import run_options
 

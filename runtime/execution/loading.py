@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.library_memory import check_interface
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.bundle.tuned_steps import tuned, untuned
 from hyps.runtime.execution.executor import Executor
 from hyps.runtime.execution.interface import OrtInterface, SessionOpener, default_interface
 from hyps.runtime.execution.weights_check import WeightsCheck
+from hyps.runtime.library_memory import check_interface
 
 
 def load_executor(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.library_memory import version_warning
 from hyps.runtime.bundle.manifest import Manifest
 from hyps.runtime.device.process_memory import memory
 from hyps.runtime.errors import BudgetError, RoomError
@@ -30,6 +29,7 @@ from hyps.runtime.execution.engine import (
 from hyps.runtime.execution.executor import Executor
 from hyps.runtime.execution.interface import OrtInterface, SessionOpener
 from hyps.runtime.execution.loading import load_executor
+from hyps.runtime.library_memory import version_warning
 from hyps.runtime.units import megabytes_down, megabytes_up
 
 if TYPE_CHECKING:

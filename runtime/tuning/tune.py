@@ -17,7 +17,6 @@ import onnxruntime as ort
 
 from hyps.runtime.bundle.bundle_folder import check_free_bytes, check_is_writable, whole_or_absent
 from hyps.runtime.bundle.integrity import check_files, read_manifest
-from hyps.runtime.bundle.library_memory import check_interface, library_memory
 from hyps.runtime.bundle.manifest import (
     MANIFEST_NAME,
     REPORT_NAME,
@@ -35,6 +34,7 @@ from hyps.runtime.device.instruction_set import instruction_set
 from hyps.runtime.device.process_memory import CodePages, give_back_heap
 from hyps.runtime.errors import BundleError, OutputError
 from hyps.runtime.execution.session import start_onnxruntime
+from hyps.runtime.library_memory import check_interface, library_memory
 from hyps.runtime.tuning.arena import with_fitting_arena
 from hyps.runtime.tuning.check import LARGEST_DEVIATION
 from hyps.runtime.tuning.optimise import has_roundings

@@ -25,7 +25,7 @@ class TargetRecord(Record, frozen=True, kw_only=True):
     """The device that the bundle was planned for, and what its budget allows for.
 
     That is at most so many ``threads``, and an ``onnxruntime`` that takes as much memory as this version, or less
-    (`hyps.runtime.bundle.library_memory`). Bundles that name none were planned for 1.31. ``interface``: present where the
+    (`hyps.runtime.library_memory`). Bundles that name none were planned for 1.31. ``interface``: present where the
     budget allows for no more than onnxruntime's C interface, by which ``hyps-run`` computes pictures. ``power``: present
     where the target's power is known, for an estimate of energy.
     """

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from hyps.runtime.bundle.library_memory import NEWEST_C_MINOR, OLDEST_C_MINOR
 from hyps.runtime.device.process_memory import CodePages
+from hyps.runtime.library_memory import NEWEST_C_MINOR, OLDEST_C_MINOR
 
 #: The functions that return a status, by name: the place in the table, and the types of the arguments.
 _FUNCTIONS: Final[Mapping[str, tuple[int, tuple[Any, ...]]]] = {

@@ -22,7 +22,7 @@ import pytest
 from hyps.compiler.target_files import load_target, target_names
 from hyps.models.catalogue import NETWORKS
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.library_memory import COSTLIEST, MARGIN_BYTES, MEASURED, library_memory
+from hyps.runtime.library_memory import COSTLIEST, MARGIN_BYTES, MEASURED, library_memory
 from hyps.runtime.units import megabytes
 from tests.compiler.conftest import Bundle, Command, Compile, listing
 from tests.compiler.onnxes import classifier, linear, model, node, saved, value, weight

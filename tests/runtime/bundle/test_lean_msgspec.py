@@ -9,8 +9,7 @@ from tests.waiting import PATIENCE_S
 
 SCRIPT = """
 import sys
-import hyps.runtime
-hyps.runtime.load
+import hyps.runtime.execution.loading
 print("typing_extensions" in sys.modules, "msgspec" in sys.modules)
 import typing_extensions
 print(typing_extensions.get_type_hints.__module__)

@@ -15,9 +15,9 @@ import pytest
 
 import hyps.runtime
 from hyps.runtime.bundle.integrity import read_manifest
-from hyps.runtime.bundle.library_memory import library_memory
 from hyps.runtime.bundle.pages import WIDE_CODE_BYTES
 from hyps.runtime.errors import BudgetError
+from hyps.runtime.library_memory import library_memory
 from tests.waiting import PATIENCE_S
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -11,7 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hyps.runtime.bundle.library_memory import (
+from hyps.runtime.bundle.manifest import Manifest
+from hyps.runtime.bundle.records.target import TargetRecord
+from hyps.runtime.errors import BudgetError
+from hyps.runtime.library_memory import (
     BEFORE_NAMED,
     COSTLIEST,
     MARGIN_BYTES,
@@ -24,11 +27,8 @@ from hyps.runtime.bundle.library_memory import (
     short_version,
     version_warning,
 )
-from hyps.runtime.bundle.manifest import Manifest
-from hyps.runtime.bundle.records.target import TargetRecord
-from hyps.runtime.errors import BudgetError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 OLDEST, NEWEST = MEASURED[0], MEASURED[-1]
 
 
@@ -125,9 +125,6 @@ def test_the_oldest_version_allowed_was_measured() -> None:
 
 
 def test_doctor_can_ask_without_importing_libraries() -> None:
-    script = (
-        "import sys, hyps.runtime.bundle.library_memory; "
-        "print(sorted({'msgspec', 'numpy', 'onnxruntime'} & set(sys.modules)))"
-    )
+    script = "import sys, hyps.runtime.library_memory; print(sorted({'msgspec', 'numpy', 'onnxruntime'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
