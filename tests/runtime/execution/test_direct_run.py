@@ -125,6 +125,6 @@ def test_a_full_arena_is_given_up(executor: Executor, monkeypatch: pytest.Monkey
 def test_nothing_runs_in_a_closed_session(executor: Executor, direct_runs: list[int]) -> None:
     executor.run(sample())
     executor.make_room()
-    if executor.manifest.activations:  # its sessions were closed
+    if executor._memory.arena:  # its sessions were closed; another executor of this process may have the arena
         executor.run(sample())
         assert not direct_runs
